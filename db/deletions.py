@@ -7,28 +7,26 @@ which files may still lie; one entry of the audit trail stays with it.  ``study.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import Connection, Table, delete, func, select, update
 
 from copl_core.records import LEFT, CoplError, DeletedStudy, Deletion, RunState
-from db.engine import BUSY_SECONDS, closed_after_errors, explained, limit
 from db.identity_models import IdentityUserRow
 from db.identity_rows import forget_identities
 from db.import_models import UnfinishedRow
 from db.models import AuditRow, LabelRow, RunRow, SessionUserRow, StudyRow, TaskRow, UserRow
+from db.pace import Pace
 from db.study_models import DraftRow
 from db.study_parts import ALL_PARTS, DELETED, all_of, drop_rows
 from db.transactions import Transactions, audit, clock, plain_rows, study_row
 from db.unfinished import cut_ranges
 
 _Step = Callable[[Connection, int], bool]  # in one transaction, with the id of the study; whether it is whole
-_GAP_SECONDS = 0.005  # between two transactions, in which others write
-_STEP = 200  # rows of one transaction: others label in other studies meanwhile
+_STEP = 200  # of the few rows that no number names, in one transaction
 _ACCOUNTS = 20  # people with accounts in one transaction
 _CANCELLED = "The study is deleted."
 
@@ -58,48 +56,33 @@ class Deletions(Transactions):
         return next(one for one in self.deleted_studies() if one.id == study_id)
 
     def delete_rows(self, study_id: int, *, seconds: float | None = None) -> bool:
-        """Which rows a table has of the study is read before, without the writer: few tables have an index for it."""
+        """Which rows a table has of the study is read before, without the writer: few tables have an index for it.
+        SQLite does not look for what refers to the rows that go, whose tables it would read whole for each: what
+        refers to a row goes before it, and a closed study gets no rows.
+        """
         end = None if seconds is None else monotonic() + seconds
-        steps = chain([_forget_accounts, _cut_successors], self._parts(study_id), [_drop_rest])
+        pace = Pace()
+        steps = chain([_forget_accounts, _cut_successors], self._parts(study_id, pace), [_drop_rest])
         for step in steps:
             whole = False
             while not whole:
                 if end is not None and monotonic() >= end:
                     return False
-                with self._unreferred() as connection:
+                with self._write_some(pace, unreferred=True) as connection:
                     if not _is_closed(connection, study_id):
                         return True
                     whole = step(connection, study_id)
-                sleep(_GAP_SECONDS)
         return True
 
-    def _parts(self, study_id: int) -> Iterator[_Step]:
+    def _parts(self, study_id: int, pace: Pace) -> Iterator[_Step]:
         """The rows with numbers, in parts, those that refer to others before these."""
         for part in reversed(ALL_PARTS):
             if "id" in part.table.c:
                 with self._read() as connection:
                     query = select(part.table.c.id).where(all_of(part, study_id)).order_by(part.table.c.id.desc())
                     ids = iter([row[0] for row in plain_rows(connection, query)])
-                while some := list(islice(ids, _STEP)):
+                while some := list(islice(ids, pace.n)):
                     yield partial(_drop_part, part.table, some)
-
-    @contextmanager
-    def _unreferred(self) -> Iterator[Connection]:
-        """A short transaction in which SQLite does not look for what refers to the rows that go, whose tables it would
-        read whole for each.  Nothing does: what refers to a row goes before it, and a closed study gets no rows.
-        """
-        with explained(self.engine), self.engine.connect().execution_options(writes=True) as connection:
-            driver: Any = connection.connection.dbapi_connection
-            with closed_after_errors(connection):
-                if self.engine.dialect.name == "sqlite":
-                    driver.execute("PRAGMA foreign_keys=OFF")
-                try:
-                    with connection.begin():
-                        limit(connection, lock_seconds=BUSY_SECONDS)
-                        yield connection
-                finally:
-                    if self.engine.dialect.name == "sqlite" and not connection.in_transaction():
-                        driver.execute("PRAGMA foreign_keys=ON")
 
     def deleted_studies(self) -> list[DeletedStudy]:
         with self._read() as connection:

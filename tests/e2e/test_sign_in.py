@@ -14,7 +14,7 @@ import pytest
 
 from copl_core.study.sign_in import hashed
 
-FLOODED = {"X-Forwarded-For": "203.0.113.9"}  # a network from which sign-ins fail; a proxy of this machine is believed
+FLOODED = {"X-Forwarded-For": "203.0.113.9"}  # a network from which sign-ins fail; its proxy is this machine
 TRIES = 1000  # of a person who does not wait
 # Contrast of the text of a popover's button with what is behind it (WCAG 2.2, relative luminance).
 CONTRAST = """(button) => {
