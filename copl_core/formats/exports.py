@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from copl_core.formats import write_tables
 from copl_core.formats.conversations import prompt_text, response_text
-from copl_core.formats.own import whole, write_jsonl
+from copl_core.formats.own import whole, whole_folder, write_jsonl
 from copl_core.formats.selection import Embed, Row, Selection, select
 from copl_core.formats.write_argilla import records
 from copl_core.formats.write_battles import battles
@@ -153,16 +151,7 @@ def _write(form: ExportFormat, rows: list[Row], path: Path) -> None:
 
 
 def _write_folder(rows: list[Row], path: Path) -> None:
-    """A folder that appears when it is complete."""
     if path.exists():
         raise CoplError(f"{path} exists already; name a new folder.")
-    aside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
+    with whole_folder(path) as aside:
         write_tables.write_folder(rows, aside)
-        aside.rename(path)
-    except OSError as error:
-        raise CoplError(
-            f"{path} cannot be written ({error.strerror}); choose a folder that exists, is writable and has free space."
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

@@ -15,6 +15,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -383,6 +384,29 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
         raise CoplError(
             f"{path} cannot be written ({error.strerror}); choose a folder that exists, is writable and has free space."
         ) from error
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to make and fill, which gets its name once it is complete; an empty one of that name is replaced.
+
+    Raises:
+        CoplError: it cannot be written.
+    """
+    target = path.absolute()
+    aside = target.with_name(f".{target.name}.{uuid4().hex[:8]}")
+    try:
+        yield aside
+        if target.is_dir():
+            target.rmdir()
+        aside.rename(target)
+    except OSError as error:
+        raise CoplError(
+            f"{path} cannot be written ({error.strerror or error}); name one in a folder that is writable and has "
+            "free space."
+        ) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(rows: Iterable[dict[str, Any]], stream: IO[Any]) -> int:

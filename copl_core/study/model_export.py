@@ -5,8 +5,6 @@ torch is imported when a model is written.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from copl_core.formats.own import whole_folder
 from copl_core.install.weights import resolver
 from copl_core.records import CoplError, Kind
 from copl_core.study import access, group_names, privacy
@@ -80,18 +79,8 @@ def export_model(
         raise CoplError(f"{out} exists already and is not an empty folder; name a new folder.")
     vectors, whose, kind = _audience(session, snapshot, user, group, pseudonym, small_group)
     model = session.scorer().model(snapshot)
-    aside = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}")
-    try:
+    with whole_folder(out) as aside:
         written = _write(session, snapshot, model, vectors, whose, kind, aside)
-        if out.is_dir():
-            out.rmdir()
-        os.rename(aside, out)
-    except OSError as error:
-        raise CoplError(
-            f"{out} cannot be written ({error.strerror or error}); choose a folder that is writable and has free space."
-        ) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return ExportedModel(out, *written)
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from copl_core.formats.own import LINE_LIMIT, TEXT_LIMIT, read_rows, write_jsonl
+from copl_core.formats.own import LINE_LIMIT, TEXT_LIMIT, read_rows, whole_folder, write_jsonl
 from copl_core.records import Choice, CoplError, ImportRow, Kind
 
 ROW = {
@@ -294,3 +294,30 @@ def test_the_order_is_drawn_once(file):
     drawn = [row.in_shown_order() for row in rows]
     assert {row.choice for row in drawn} == {Choice.LEFT, Choice.RIGHT}
     assert [row.in_shown_order() for row in drawn] == drawn
+
+
+def fill(path) -> None:
+    with whole_folder(path) as folder:
+        folder.mkdir()
+        (folder / "a.txt").write_text("a")
+        assert not path.exists() or not list(path.iterdir())
+
+
+def test_a_folder_has_its_name_once_it_is_complete(tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("new", "empty"):
+        fill(tmp_path / name)
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["a.txt"]
+    with pytest.raises(RuntimeError, match="half of it"), whole_folder(tmp_path / "half") as folder:
+        folder.mkdir()
+        raise RuntimeError("half of it")
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "kept.txt").touch()
+    for path in (tmp_path / "used", tmp_path / "none" / "new"):
+        with (
+            pytest.raises(CoplError, match="cannot be written .* name one in a folder that is writable"),
+            whole_folder(path) as folder,
+        ):
+            folder.mkdir()
+    assert (tmp_path / "used" / "kept.txt").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "new", "used"]
