@@ -210,6 +210,8 @@ def help_fit(store_file: str, rank: str, n: str, device: str, threads: str) -> i
             ranks.follow_graph(shard)
     except RankLost:
         return 0  # the first process has ended, or has noticed the loss of another one itself
+    finally:
+        watch.end()
 
 
 if __name__ == "__main__":

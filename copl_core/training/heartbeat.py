@@ -63,6 +63,7 @@ class Watch:
     def __init__(self, seconds: float) -> None:
         self.seconds, self._met = seconds, False
         self._heard, self._ended = Event(), Event()
+        self._hearing: Thread | None = None
         Thread(target=self._wait, name="watch for the first process", daemon=True).start()
 
     def listen(self, store: Store) -> None:
@@ -73,11 +74,15 @@ class Watch:
         """
         self._met = True
         self._heard.set()
-        Thread(target=self._hear, args=(store,), name="heartbeat of the first process", daemon=True).start()
+        self._hearing = Thread(target=self._hear, args=(store,), name="heartbeat of the first process", daemon=True)
+        self._hearing.start()
 
     def end(self) -> None:
+        """Wait no more, and let go of the store: an interpreter that ends meanwhile would abort in its C++ code."""
         self._ended.set()
         self._heard.set()
+        if self._hearing is not None:
+            self._hearing.join(_LOOK_SECONDS)
 
     def _hear(self, store: Store) -> None:
         """It may wait forever for a store whose process is stopped."""

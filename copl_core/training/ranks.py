@@ -46,8 +46,10 @@ def together(settings: Settings) -> Iterator[None]:
     watch, store = _meet(settings)
     if rank() > 0:
         watch.listen(store)
-        yield
-        watch.end()
+        try:
+            yield
+        finally:
+            watch.end()
         return
     watch.end()
     heartbeat = Heartbeat(store, settings.rank_seconds)

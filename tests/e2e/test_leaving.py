@@ -29,7 +29,7 @@ def test_a_person_downloads_their_data_and_leaves(app, settled):
     page.get_by_text("Nothing is deleted: the name to type is").wait_for()
     page.get_by_label("Type your name to delete all of it").fill(NAME)
     page.get_by_role("button", name="Delete for good").click()
-    page.get_by_text("Deleted for good: name").wait_for()
+    page.get_by_text("Deleted for good: your name").wait_for()
     page.get_by_role("button", name="Begin").wait_for()  # they are nobody here any more
     with sqlite3.connect(app.home / "copl.db") as database:
         assert database.execute("select count(*) from user where name = ?", (NAME,)).fetchone() == (0,)
