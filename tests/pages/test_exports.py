@@ -56,8 +56,9 @@ def test_what_is_left_out_is_counted_before_the_download(mixed, page, words):
     opened.selectbox(key="export-ties").set_value("split").run()
     content = prepared(opened, mixed)
     rows = [json.loads(line) for line in content.splitlines()]
-    assert [row["weight"] for row in rows] == [1, 0.5, 0.5]
-    assert "**3 rows** of 3 labels." in words(opened) and "1 below the margin: left out" in words(opened)
+    assert [row["weight"] for row in rows] == [1]
+    assert "**1 row** of 3 labels." in words(opened) and "1 below the margin: left out" in words(opened)
+    assert "1 ties, which have no margin: left out" in words(opened)
     opened.selectbox(key="export-margin").set_value(1).run()
     assert not offered(opened), "the file is another one now"
 
