@@ -98,15 +98,16 @@ class Bundles(Transactions):
 
     def restore_rows(self, study_id: int, rows: Iterable[tuple[str, Row]]) -> dict[str, np.ndarray]:
         new, pace = _NewRows(study_id), Pace(most=CHUNK)
-        for name, of_part in groupby(rows, key=lambda row: row[0]):
-            stream = (row for _, row in of_part)
-            while chunk := weighing(stream, pace.n, _length):
-                values = new.values(name, chunk)
-                with self._write_some(pace) as connection:
-                    new.add(connection, name, chunk, values)
-            while new.has_links():
-                with self._write_some(pace) as connection:
-                    new.link(connection, pace.n)
+        with self._in_steps(pace) as step:
+            for name, of_part in groupby(rows, key=lambda row: row[0]):
+                stream = (row for _, row in of_part)
+                while chunk := weighing(stream, pace.n, _length):
+                    values = new.values(name, chunk)
+                    with step() as connection:
+                        new.add(connection, name, chunk, values)
+                while new.has_links():
+                    with step() as connection:
+                        new.link(connection, pace.n)
         return {name: np.array([ids.old, ids.new], np.int64) for name, ids in new.ids.items()}
 
     def finish_restored(

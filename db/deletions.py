@@ -25,8 +25,8 @@ from db.study_parts import ALL_PARTS, DELETED, all_of, drop_rows
 from db.transactions import Transactions, audit, clock, plain_rows, study_row
 from db.unfinished import cut_ranges
 
-_Step = Callable[[Connection, int], bool]  # in one transaction, with the id of the study; whether it is whole
-_STEP = 200  # of the few rows that no number names, in one transaction
+# In one transaction, with the id of the study and a number of rows; whether it is whole
+_Step = Callable[[Connection, int, int], bool]
 _ACCOUNTS = 20  # people with accounts in one transaction
 _CANCELLED = "The study is deleted."
 
@@ -61,17 +61,18 @@ class Deletions(Transactions):
         refers to a row goes before it, and a closed study gets no rows.
         """
         end = None if seconds is None else monotonic() + seconds
-        pace = Pace()
+        pace = Pace(fewest=50)
         steps = chain([_forget_accounts, _cut_successors], self._parts(study_id, pace), [_drop_rest])
         for step in steps:
             whole = False
             while not whole:
                 if end is not None and monotonic() >= end:
                     return False
+                # What refers to a row goes before it, and a closed study gets no rows.
                 with self._write_some(pace, unreferred=True) as connection:
                     if not _is_closed(connection, study_id):
                         return True
-                    whole = step(connection, study_id)
+                    whole = step(connection, study_id, pace.n)
         return True
 
     def _parts(self, study_id: int, pace: Pace) -> Iterator[_Step]:
@@ -117,7 +118,7 @@ def _is_closed(connection: Connection, study_id: int) -> bool:
     return connection.execute(query).scalar() == Deletion.ROWS.value
 
 
-def _drop_part(table: Table, ids: list[int], connection: Connection, study_id: int) -> bool:
+def _drop_part(table: Table, ids: list[int], connection: Connection, study_id: int, n: int) -> bool:
     if table is TaskRow.__table__:
         connection.execute(delete(DraftRow).where(DraftRow.task_id.in_(ids)))
     if table is UserRow.__table__:
@@ -127,8 +128,8 @@ def _drop_part(table: Table, ids: list[int], connection: Connection, study_id: i
     return True
 
 
-def _drop_rest(connection: Connection, study_id: int) -> bool:
-    if not drop_rows(connection, study_id, _STEP):
+def _drop_rest(connection: Connection, study_id: int, n: int) -> bool:
+    if not drop_rows(connection, study_id, n):
         return False
     connection.execute(delete(UnfinishedRow).where(UnfinishedRow.study_id == study_id))
     _set(connection, study_id, Deletion.FILES)
@@ -139,7 +140,7 @@ def _set(connection: Connection, study_id: int, state: Deletion) -> None:
     connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(deletion=state.value))
 
 
-def _forget_accounts(connection: Connection, study_id: int) -> bool:
+def _forget_accounts(connection: Connection, study_id: int, n: int) -> bool:
     """Forget the accounts of some people; those that are nobody's elsewhere go whole.  Whether none is left."""
     query: Any = select(IdentityUserRow.user_id).where(IdentityUserRow.study_id == study_id).distinct().limit(_ACCOUNTS)
     some = list(connection.execute(query).scalars())
@@ -148,10 +149,9 @@ def _forget_accounts(connection: Connection, study_id: int) -> bool:
     return len(some) < _ACCOUNTS
 
 
-def _cut_successors(connection: Connection, study_id: int) -> bool:
+def _cut_successors(connection: Connection, study_id: int, n: int) -> bool:
     """Let some edited labels refer to no other label, in whose place they could not be deleted before it."""
     edited = (LabelRow.study_id == study_id, LabelRow.successor_id.is_not(None))
-    some = select(LabelRow.id).where(*edited).limit(_STEP)
-    return bool(
-        connection.execute(update(LabelRow).where(LabelRow.id.in_(some)).values(successor_id=None)).rowcount < _STEP
-    )
+    some = select(LabelRow.id).where(*edited).limit(n)
+    cut = update(LabelRow).where(LabelRow.id.in_(some)).values(successor_id=None)
+    return bool(connection.execute(cut).rowcount < n)

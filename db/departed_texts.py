@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, select, update
@@ -10,6 +11,7 @@ from db.base import AnyRow
 from db.identity_rows import addresses_of
 from db.models import AuditRow, PromptRow, ResponseRow
 from db.study_models import ServiceTokenRow
+from db.texts import IDS
 
 REMOVED = "(removed)"
 # Events whose details hold what somebody typed, and under which names
@@ -23,13 +25,28 @@ _TYPED = {
 }
 
 
-def remove_texts(connection: Connection, study_id: int, user: AnyRow) -> dict[str, int]:
-    """Replace the texts and the name of a user in rows that stay; returns how many, by name."""
-    connection.execute(update(ServiceTokenRow).where(ServiceTokenRow.user_id == user.id).values(name=REMOVED))
+def named_after(connection: Connection, study_id: int, name: str) -> list[int]:
+    """The ids of the responses whose source is a name: no index finds them."""
     prompts = select(PromptRow.id).where(PromptRow.study_id == study_id)
-    named = (ResponseRow.prompt_id.in_(prompts), ResponseRow.source == user.name)
-    sources = connection.execute(update(ResponseRow).where(*named).values(source=f"person {user.id}")).rowcount
+    named = select(ResponseRow.id).where(ResponseRow.prompt_id.in_(prompts), ResponseRow.source == name)
+    return list(connection.execute(named).scalars())
+
+
+def remove_texts(connection: Connection, study_id: int, user: AnyRow, named: Sequence[int]) -> dict[str, int]:
+    """Replace the texts and the name of a user in rows that stay, among them the responses ``named`` after the user;
+    returns how many, by name.
+    """
+    connection.execute(update(ServiceTokenRow).where(ServiceTokenRow.user_id == user.id).values(name=REMOVED))
+    sources = remove_sources(connection, user.id, named)
     return {"sources": sources, "entries": _remove_from_audit(connection, study_id, user)}
+
+
+def remove_sources(connection: Connection, user_id: int, named: Sequence[int]) -> int:
+    replaced = 0
+    for start in range(0, len(named), IDS):
+        some = update(ResponseRow).where(ResponseRow.id.in_(named[start : start + IDS]))
+        replaced += connection.execute(some.values(source=f"person {user_id}")).rowcount
+    return replaced
 
 
 def _remove_from_audit(connection: Connection, study_id: int, user: AnyRow) -> int:

@@ -15,16 +15,16 @@ from sqlalchemy import Connection, delete, func, insert, or_, select, update
 
 from copl_core.records import LEFT, CoplError, Departure, Role, RunState
 from db.base import AnyRow
-from db.departed_texts import remove_texts
+from db.departed_texts import named_after, remove_sources, remove_texts
+from db.engine import reading
 from db.identity_rows import forget_identities, rules_of
 from db.label_counts import trained_labels
 from db.members import change_role
 from db.models import LabelRow, RunRow, SnapshotRow, StudyRow, TaskRow, TokenRow, UserRow, WriteRunRow
-from db.overlap import assignment_of, recount_all
+from db.overlap import assignment_of, recount_some
 from db.overwriting import overwrite_deleted
 from db.sessions import end_made_by, end_sessions_of
 from db.study_models import DraftRow, EmailRow, ReportRow
-from db.texts import IDS
 from db.transactions import (
     Transactions,
     audit,
@@ -33,6 +33,7 @@ from db.transactions import (
     locked_user,
     plain_rows,
     study_row,
+    user_row,
 )
 from db.unfinished import cut_ranges
 
@@ -44,14 +45,25 @@ _REWARD = SnapshotRow.metrics["reward_watermark"].as_integer()
 
 class Departures(Transactions):
     def forget_user(self, user_id: int, *, fewest: Mapping[str, int], by: int | None = None) -> Departure:
+        with reading(self.engine) as connection:  # hidden rows of an import, too
+            user = user_row(connection, user_id)
+            named = named_after(connection, user.study_id, user.name)
+        done = self._forget(user_id, named, fewest, by)
+        with reading(self.engine) as connection:  # what an import has added meanwhile
+            late = named_after(connection, user.study_id, user.name)
+        if late:
+            with self._write() as connection:
+                remove_sources(connection, user_id, late)
+        return done
+
+    def _forget(self, user_id: int, named: list[int], fewest: Mapping[str, int], by: int | None) -> Departure:
         with self._write() as connection:
             study, user = locked_user(connection, user_id)
             change_role(connection, user, Role.ANNOTATOR, by)
             pairs = list(connection.execute(select(LabelRow.pair_id).distinct().where(_of(user_id))).scalars())
             revision = bump_revision(connection, study.id, max(1, len(pairs)))
-            gone = remove_texts(connection, study.id, user) | _delete(connection, user)
-            for start in range(0, len(pairs), IDS):
-                recount_all(connection, assignment_of(study), pairs[start : start + IDS])
+            gone = remove_texts(connection, study.id, user, named) | _delete(connection, user)
+            recount_some(connection, assignment_of(study), pairs)
             changes: dict[str, Any] = {"unclean": StudyRow.unclean + 1}
             run_id, kind = None, None
             if gone["labels"]:

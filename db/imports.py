@@ -15,14 +15,14 @@ from itertools import chain, islice
 from copl_core.records import CoplError, ImportReport, ImportRow, Right, StoreUnavailable
 from db.base import AnyRow
 from db.imported_rows import CHANGED, ImportedRows, Origin, TriedRows
-from db.overlap import assignment_of, pairs_of, recount_some
+from db.overlap import assignment_of, recount_some
 from db.pace import Pace, weighing
+from db.recounts import Recounts
 from db.rights import Rights
 from db.transactions import study_row
 from db.unfinished import (
     RECOUNT,
     Ranges,
-    end_recount,
     hiding,
     left_behind,
     note_recount,
@@ -35,12 +35,11 @@ from db.unfinished import (
 CHUNK = 2000  # rows of a file held at once
 AT_ONCE = 100  # an import of as many rows, fewer if their texts are long, is one transaction
 FEWEST = 5  # rows of a transaction
-IDS = 200  # pairs counted again in one transaction
 WAIT_SECONDS = 120.0  # for another import
 _BUSY = "Another import into this database is going on; try again when it has ended. Nothing was changed."
 
 
-class Imports(Rights):
+class Imports(Rights, Recounts):
     def import_rows(
         self, study_id: int, rows: Iterable[ImportRow], *, file: str | None = None, by: int | None = None
     ) -> ImportReport:
@@ -52,11 +51,11 @@ class Imports(Rights):
             self._remove_left_behind()
             if not more:
                 return self._at_once(study_id, first, origin)
+            stream = chain(first, more, stream)
+            if self.engine.dialect.name == "postgresql":
+                return self._in_one_transaction(study_id, stream, origin)
             with self._read() as connection:
                 shown = study_row(connection, study_id).ready
-            stream = chain(first, more, stream)
-            if shown and self.engine.dialect.name == "postgresql":
-                return self._in_one_transaction(study_id, stream, origin)
             return self._in_parts(study_id, stream, origin, Ranges(study_id) if shown else None)
 
     def try_import(self, study_id: int, files: Iterable[Iterable[ImportRow]]) -> list[ImportReport]:
@@ -136,17 +135,6 @@ class Imports(Rights):
         self._recount(study_id, list(made.labelled))
         return made.report()
 
-    def _recount(self, study_id: int, pairs: list[int]) -> None:
-        pace, left = Pace(fewest=FEWEST, most=IDS), iter(pairs)
-        while part := list(islice(left, pace.n)):
-            with self._write_some(pace) as connection:
-                settings = assignment_of(study_row(connection, study_id, lock=True))
-                if settings.overlap is None:  # to set one counts all pairs
-                    break
-                recount_some(connection, settings, part)
-        with self._write(patient=True) as connection:
-            end_recount(connection, study_id)
-
     def _remove_left_behind(self) -> None:
         while rows := self._left_behind():
             if rows[0].part == RECOUNT:
@@ -157,10 +145,6 @@ class Imports(Rights):
     def _left_behind(self) -> list[AnyRow]:
         with self._read() as connection:
             return left_behind(connection)
-
-    def _pairs_of(self, study_id: int) -> list[int]:
-        with self._read() as connection:
-            return list(connection.execute(pairs_of(study_id)).scalars())
 
     def _remove(self, row: AnyRow) -> None:
         with self._read() as connection:

@@ -6,12 +6,12 @@ is shown of a study is a sum over its users, which takes a tenth of a second whe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
-from sqlalchemy import Connection, bindparam, case, func, select, text, update
+from sqlalchemy import Connection, bindparam, case, func, select, update
 
 from db.base import AnyRow, Param
+from db.many import add_many
 from db.models import LabelRow, UserRow
 from db.transactions import only_trained
 
@@ -23,36 +23,14 @@ _CHANGES = {
 }
 
 
-# In one statement: the counts of people whom others see change with the whole import, while nobody else writes.
-_ADD = {
-    "sqlite": text(
-        """update "user" set n_preferences = n_preferences + more.n
-        from (select json_extract(value, '$[0]') as id, json_extract(value, '$[1]') as n from json_each(:more)) as more
-        where "user".id = more.id"""
-    ),
-    "postgresql": text(
-        """with more as materialized (
-            select (value ->> 0)::integer as id, (value ->> 1)::integer as n
-            from json_array_elements(cast(:more as json))
-        ), locked as materialized (
-            select "user".id from "user" where id in (select id from more) order by id for no key update
-        )
-        update "user" set n_preferences = n_preferences + more.n from more join locked using (id)
-        where "user".id = more.id"""
-    ),
-}
-
-
 def change_count(connection: Connection, user_id: int, more: int, *, attention: bool) -> None:
     """Count that a user has ``more`` labels, preferences or checks; the caller has locked the user's row."""
     connection.execute(_CHANGES[attention], {"user": user_id, "more": more})
 
 
 def add_preferences(connection: Connection, more: Mapping[int, int]) -> None:
-    """Count imported preferences: user → how many; in the order of ids, so that two imports do not block each other."""
-    if more:
-        given = json.dumps([[user, n] for user, n in sorted(more.items())])
-        connection.execute(_ADD[connection.dialect.name], {"more": given})
+    """Count imported preferences: user → how many."""
+    add_many(connection, UserRow.n_preferences, more)
 
 
 def recount_labels(connection: Connection, study_id: int) -> None:

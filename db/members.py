@@ -83,7 +83,7 @@ class Members(Rights):
             query = query if study_id is None else query.where(StudyRow.id == study_id)
             studies = list(connection.execute(query).scalars())
         for one in studies:
-            pace, gone = Pace(), False
+            pace, gone = Pace(fewest=50), False
             while not gone:
                 with self._write_some(pace, unreferred=True) as connection:
                     gone = drop_some(connection, one, pace.n)

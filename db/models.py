@@ -233,6 +233,13 @@ class LabelRow(Base):
             sqlite_where=text("successor_id is not null"),
             postgresql_where=text("successor_id is not null"),
         ),
+        # What the database looks for as a label is deleted; without it, it reads the table for each one
+        Index(
+            "ix_label_successor",
+            "successor_id",
+            sqlite_where=text("successor_id is not null"),
+            postgresql_where=text("successor_id is not null"),
+        ),
         Index("ix_label_settled", "study_id", sqlite_where=text(IS_SETTLED), postgresql_where=text(IS_SETTLED)),
         CheckConstraint("choice in ('left', 'right', 'tie', 'both_bad')", name="choice"),
         CheckConstraint("left_id <> right_id", name="sides"),

@@ -7,7 +7,7 @@ pairs and practice take none.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, and_, bindparam, func, select, update
 from copl_core.records import Kind
 from copl_core.study_settings import AssignmentSettings, SelectionReason
 from db.base import AnyRow, Param
+from db.many import set_many
 from db.models import LabelRow, PairRow, TaskRow, UserRow
 from db.transactions import OPEN, now
 from db.unfinished import shown
@@ -27,7 +28,6 @@ _IDS = 500  # in one statement
 _USER: Param = bindparam("user")
 _PAIR: Param = bindparam("pair")
 _AT: Param = bindparam("at")
-PAIRS: Any = PairRow.__table__
 _RESERVED = (
     TaskRow.state == OPEN,
     TaskRow.expires_at > _AT,
@@ -59,7 +59,6 @@ _COUNTED = (
 )
 _LOCK = select(PairRow.id).where(PairRow.id == _PAIR)
 _LOCKS = {wait: _LOCK.with_for_update(key_share=True, skip_locked=not wait) for wait in (False, True)}
-_SET_COUNT = update(PAIRS).where(PairRow.id == _PAIR).values(n_annotators=bindparam("n"))
 _RECOUNT = update(PairRow).where(PairRow.id == _PAIR).values(n_annotators=_COUNTED)
 
 
@@ -97,29 +96,26 @@ def recount(connection: Connection, settings: AssignmentSettings, pair_id: int) 
         connection.execute(_RECOUNT, {"pair": pair_id})
 
 
-def recount_all(connection: Connection, settings: AssignmentSettings, pairs: Any) -> None:
-    """Recount the annotators of every pair in a query of ids."""
-    if settings.overlap is not None:
-        connection.execute(update(PairRow).where(PairRow.id.in_(pairs)).values(n_annotators=_COUNTED))
-
-
-def recount_some(connection: Connection, settings: AssignmentSettings, pairs: Sequence[int]) -> None:
-    """``recount_all`` of some hundred pairs, in queries that are fast on tables which have just been filled: without
+def recount_some(connection: Connection, settings: AssignmentSettings, pairs: Iterable[int]) -> None:
+    """Recount the annotators of some pairs, in queries that are fast on tables which have just been filled: without
     statistics, PostgreSQL joins them by reading them whole.
     """
-    if settings.overlap is None or not pairs:
-        return
-    votes = select(LabelRow.pair_id, LabelRow.user_id).distinct().where(LabelRow.pair_id.in_(pairs), *_PREFERENCE)
-    users = connection.execute(votes).all()
-    voting: set[int] = set()
-    them = iter({user for _, user in users})
-    while some := list(islice(them, _IDS)):
-        voting.update(connection.execute(select(UserRow.id).where(UserRow.id.in_(some), *_VOTING)).scalars())
-    counted = Counter(pair for pair, user in users if user in voting)
-    rows = connection.execute(select(PairRow.id, PairRow.n_annotators).where(PairRow.id.in_(pairs)))
-    changed = [{"pair": row.id, "n": counted[row.id]} for row in rows if row[1] != counted[row.id]]
-    if changed:
-        connection.execute(_SET_COUNT, changed)
+    left = iter(pairs)
+    while settings.overlap is not None and (some := list(islice(left, _IDS))):
+        votes = select(LabelRow.pair_id, LabelRow.user_id).distinct().where(LabelRow.pair_id.in_(some), *_PREFERENCE)
+        users = connection.execute(votes).all()
+        voting = _voting(connection, {user for _, user in users})
+        counted = Counter(pair for pair, user in users if user in voting)
+        rows = connection.execute(select(PairRow.id, PairRow.n_annotators).where(PairRow.id.in_(some)))
+        changed = {row.id: counted[row.id] for row in rows if row[1] != counted[row.id]}
+        set_many(connection, PairRow.n_annotators, changed)
+
+
+def _voting(connection: Connection, users: Iterable[int]) -> set[int]:
+    found, left = set[int](), iter(users)
+    while some := list(islice(left, _IDS)):
+        found.update(connection.execute(select(UserRow.id).where(UserRow.id.in_(some), *_VOTING)).scalars())
+    return found
 
 
 def pairs_of(study_id: int) -> Any:

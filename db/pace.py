@@ -53,7 +53,7 @@ class Pace:
         pause: Callable[[float], object] = sleep,
     ) -> None:
         self.n = first
-        self._fewest, self._most, self._clock, self._pause = fewest, most, clock, pause
+        self._fewest, self.most, self._clock, self._pause = fewest, most, clock, pause
         self._free_at = -1.0
 
     @contextmanager
@@ -70,4 +70,4 @@ class Pace:
 
     def _follow(self, work: float, commit: float) -> None:
         times = max(HOLD_SECONDS - commit, HOLD_SECONDS * _WORK) / max(work, 1e-6)
-        self.n = max(self._fewest, min(self._most, ceil(self.n * min(times, _MORE))))
+        self.n = max(self._fewest, min(self.most, ceil(self.n * min(times, _MORE))))

@@ -16,7 +16,7 @@ from copl_core.records import LEFT, CoplError, Ground, Kind, Quarantine, Role, U
 from copl_core.study_settings import QUARANTINE_NEW
 from db.base import AnyRow
 from db.models import AuditRow, LabelRow, UserRow
-from db.overlap import assignment_of, recount_all
+from db.overlap import assignment_of, recount_some
 from db.transactions import (
     Transactions,
     audit,
@@ -131,7 +131,8 @@ def change_training(connection: Connection, study: AnyRow, user_id: int, **value
     labels = n_labels(connection, study, user_id)
     if user_of(user_row(connection, user_id)).trained != before:
         bump_revision(connection, study.id, max(1, labels))
-        recount_all(connection, assignment_of(study), _labels(study.id, user_id))
+        pairs = list(connection.execute(_pairs(study.id, user_id)).scalars())
+        recount_some(connection, assignment_of(study), pairs)
     else:
         bump_other(connection, study.id)  # figures say why somebody is left out
     return labels
@@ -142,14 +143,10 @@ def n_labels(connection: Connection, study: AnyRow, user_id: int) -> int:
     return int(connection.execute(select(UserRow.n_preferences).where(UserRow.id == user_id)).scalar_one())
 
 
-def _labels(study_id: int, user_id: int) -> Select[int]:
+def _pairs(study_id: int, user_id: int) -> Select[int]:
     """A query of the pairs of a user's labels that would count for training."""
-    return select(LabelRow.pair_id).where(
-        LabelRow.study_id == study_id,
-        LabelRow.user_id == user_id,
-        LabelRow.counts,
-        LabelRow.attention.is_(False),
-    )
+    theirs = (LabelRow.study_id == study_id, LabelRow.user_id == user_id, LabelRow.counts)
+    return select(LabelRow.pair_id).distinct().where(*theirs, LabelRow.attention.is_(False))
 
 
 def end_for_owner(connection: Connection, user: AnyRow, by: int | None) -> None:

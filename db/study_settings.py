@@ -8,9 +8,11 @@ from copl_core.records import CoplError
 from copl_core.study_settings import AssignmentSettings, GoldPair, Guidelines, Report
 from db.base import AnyResult, AnyRow
 from db.models import PairRow, PromptRow, ResponseRow, StudyRow
-from db.overlap import assignment_of, pairs_of, recount, recount_all
+from db.overlap import assignment_of, recount
+from db.recounts import Recounts
 from db.study_models import GuidelineRow, ReportRow
-from db.transactions import Transactions, audit, now, pair_row, study_row, user_row
+from db.transactions import audit, now, pair_row, study_row, user_row
+from db.unfinished import note_recount
 
 GUIDELINES_LENGTH, REPORT_LENGTH = 100_000, 2_000
 _REPORT = (
@@ -24,7 +26,7 @@ _REPORT = (
 )
 
 
-class StudySettings(Transactions):
+class StudySettings(Recounts):
     def assignment_settings(self, study_id: int) -> AssignmentSettings:
         with self._read() as connection:
             return assignment_of(study_row(connection, study_id))
@@ -35,10 +37,14 @@ class StudySettings(Transactions):
             if settings == old:
                 return
             connection.execute(update(StudyRow).where(StudyRow.id == study_id).values(assignment=settings.saved()))
-            recount_all(connection, settings, pairs_of(study_id))
+            uncounted = old.overlap is None and settings.overlap is not None
+            if uncounted:
+                note_recount(connection, study_id)
             before, after = old.saved(), settings.saved()
             changed = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
             audit(connection, study_id, "room", by, **changed)  # the stored name of this event
+        if uncounted:  # until that is done, a pair that is full already is refused as it is handed out
+            self._recount(study_id, self._pairs_of(study_id))
 
     # ---- names of groups
     def group_names(self, study_id: int) -> dict[int, str]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -58,6 +58,18 @@ class Transactions:
         with pace.step(writing(self.engine, patient=True, part=True, unreferred=unreferred)) as connection:
             yield connection
         to_disk(self.engine)
+
+    @contextmanager
+    def _in_steps(self, pace: Pace) -> Iterator[Callable[[], AbstractContextManager[Connection]]]:
+        """Gives the transactions of a long work: short ones where there is one writer; on PostgreSQL the same one, of
+        which nothing is left if it is killed, and which takes as many rows at once as ``pace`` allows.
+        """
+        if self.engine.dialect.name == "sqlite":
+            yield lambda: self._write_some(pace)
+        else:
+            with self._write(patient=True) as connection:
+                pace.n = pace.most
+                yield lambda: nullcontext(connection)
 
 
 def now() -> datetime:
