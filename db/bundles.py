@@ -46,6 +46,7 @@ from db.label_counts import recount_labels
 from db.models import LabelRow, PairRow, ResponseRow, SnapshotRow, StudyRow, TaskRow, UserRow
 from db.pace import Pace, weighing
 from db.quarantine import ALIKE, ALIKE_ENDED, is_readable
+from db.staged_rows import analyze, new_ids
 from db.study_parts import PARTS, Part
 from db.transactions import Transactions, audit, now, study_row
 
@@ -108,6 +109,9 @@ class Bundles(Transactions):
                 while new.has_links():
                     with step() as connection:
                         new.link(connection, pace.n)
+            if self.engine.dialect.name == "postgresql":
+                with step() as connection:
+                    analyze(connection)
         return {name: np.array([ids.old, ids.new], np.int64) for name, ids in new.ids.items()}
 
     def finish_restored(
@@ -291,9 +295,7 @@ def _new_ids(connection: Connection, table: Table, n: int) -> list[int]:
     if connection.dialect.name == "sqlite":  # there is one writer at a time
         first = 1 + connection.execute(select(func.coalesce(func.max(table.c.id), 0))).scalar_one()
         return list(range(first, first + n))
-    name = connection.dialect.identifier_preparer.format_table(table)
-    drawn = select(func.nextval(func.pg_get_serial_sequence(name, "id"))).select_from(func.generate_series(1, n))
-    return sorted(connection.execute(drawn).scalars())
+    return new_ids(connection, table, n)
 
 
 def _first_line(error: DBAPIError) -> str:

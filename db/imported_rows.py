@@ -101,7 +101,7 @@ class ImportedRows:
             self._users(rows)
             self._labels(rows, sides, pairs)
         except IntegrityError as error:
-            raise CoplError(f"{CHANGED} ({str(error.orig).partition(chr(10))[0]}).") from error
+            raise changed(error) from error
 
     def count(self, connection: Connection, users: Sequence[int]) -> None:
         """Count the labels of some users whom nobody sees before the import is whole."""
@@ -317,6 +317,11 @@ class TriedRows(ImportedRows):
 
     def _insert_labels(self, values: list[dict[str, Any]]) -> None:
         """A label has no id that another row needs."""
+
+
+def changed(error: IntegrityError) -> CoplError:
+    """What the error of a row says that is in the study already, and was not when the file was begun."""
+    return CoplError(f"{CHANGED} ({str(error.orig).partition(chr(10))[0]}).")
 
 
 def _digest(text: str) -> bytes:

@@ -1,9 +1,10 @@
 """The import of rows, with labels or without, while others label.
 
 An import of a few rows is one transaction.  A longer one holds SQLite's only writer for a moment at a time, and its
-rows stay hidden until they are all there (``db.unfinished``); on PostgreSQL it is one transaction, which locks the
-study at its end.  The pairs are counted again afterwards (``db.overlap``): a pair that has been filled meanwhile is
-refused as it is handed out.  What a killed import has left, the trainer, the next import or the next start takes away.
+rows stay hidden until they are all there (``db.unfinished``); on PostgreSQL they wait in temporary tables and come in
+one transaction, which locks the study at its end (``db.staged_rows``).  The pairs are counted again afterwards
+(``db.recounts``): a pair that has been filled meanwhile is refused as it is handed out.  What a killed import has left,
+the trainer, the next import or the next start takes away.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain, islice
 
-from copl_core.records import CoplError, ImportReport, ImportRow, Right, StoreUnavailable
+from sqlalchemy.exc import IntegrityError, OperationalError
+
+from copl_core.records import CoplError, ImportReport, ImportRow, Right
 from db.base import AnyRow
-from db.imported_rows import CHANGED, ImportedRows, Origin, TriedRows
+from db.engine import BUSY_SECONDS, explained, limit, sqlstate
+from db.imported_rows import CHANGED, ImportedRows, Origin, TriedRows, changed
 from db.overlap import assignment_of, recount_some
 from db.pace import Pace, weighing
 from db.recounts import Recounts
 from db.rights import Rights
+from db.staged_rows import StagedRows
 from db.transactions import study_row
 from db.unfinished import (
     RECOUNT,
@@ -35,6 +40,7 @@ from db.unfinished import (
 CHUNK = 2000  # rows of a file held at once
 AT_ONCE = 100  # an import of as many rows, fewer if their texts are long, is one transaction
 FEWEST = 5  # rows of a transaction
+DEADLOCK = "40P01"  # of PostgreSQL
 WAIT_SECONDS = 120.0  # for another import
 _BUSY = "Another import into this database is going on; try again when it has ended. Nothing was changed."
 
@@ -53,7 +59,7 @@ class Imports(Rights, Recounts):
                 return self._at_once(study_id, first, origin)
             stream = chain(first, more, stream)
             if self.engine.dialect.name == "postgresql":
-                return self._in_one_transaction(study_id, stream, origin)
+                return self._staged(study_id, stream, origin)
             with self._read() as connection:
                 shown = study_row(connection, study_id).ready
             return self._in_parts(study_id, stream, origin, Ranges(study_id) if shown else None)
@@ -92,18 +98,27 @@ class Imports(Rights, Recounts):
             recount_some(connection, assignment_of(study), list(made.labelled))
             return made.report()
 
-    def _in_one_transaction(self, study_id: int, rows: Iterator[ImportRow], origin: Origin) -> ImportReport:
-        try:
-            with self._write(patient=True) as connection:
-                made = ImportedRows(connection, study_id)
-                while chunk := list(islice(rows, CHUNK)):
-                    made.add(connection, chunk)
-                note_recount(connection, study_id)
-                made.finish(connection, origin)
-        except StoreUnavailable as error:
-            if "deadlock" in str(error.__cause__):  # with somebody who leaves: the rows of a file are read once
-                raise CoplError(f"{CHANGED} (a person of the file was being changed).") from error
-            raise
+    def _staged(self, study_id: int, rows: Iterator[ImportRow], origin: Origin) -> ImportReport:
+        with explained(self.engine), self.engine.connect() as connection:
+            connection.detach()  # its temporary tables end with it
+            with connection.begin():
+                made = StagedRows(connection, study_id)
+            while chunk := weighing(rows, CHUNK, _length):
+                ready = made.prepared(chunk)
+                with connection.begin():
+                    made.insert(connection, ready)
+            try:
+                with connection.begin():
+                    limit(connection, lock_seconds=BUSY_SECONDS, statement_seconds=0)
+                    made.move(connection)
+                    note_recount(connection, study_id)
+                    made.finish(connection, origin)
+            except IntegrityError as error:
+                raise changed(error) from error
+            except OperationalError as error:
+                if sqlstate(error) == DEADLOCK:  # with somebody who leaves: the rows of a file are read once
+                    raise CoplError(f"{CHANGED} (a person of the file was being changed).") from error
+                raise
         self._recount(study_id, list(made.labelled))
         return made.report()
 

@@ -13,12 +13,14 @@ from threading import Event
 import pytest
 from sqlalchemy import select, text
 
-from copl_core.records import Choice, CoplError, Identity, Role, RunState, SnapshotRecord, StoreUnavailable
+from copl_core.records import Choice, CoplError, Identity, ImportRow, Role, RunState, SnapshotRecord, StoreUnavailable
 from copl_core.study_settings import AssignmentSettings, Draft, ServiceRole
 from db import overwriting
 from db.base import Base
+from db.departed_texts import named_after
 from db.departures import REASON
 from db.engine import limit
+from db.models import ResponseRow
 from db.store import open_store
 
 FEWEST = {"graph": 1, "full": 2}
@@ -308,3 +310,28 @@ def test_what_is_stored_of_a_person_is_all_of_it_and_nothing_of_others(store, li
     assert {"prompt", "left", "right", "choice", "created_at"} <= set(data["labels"][0])
     assert data["drafts"][0]["text"] == data["reports"][0]["text"] == SECRET
     assert "mine" not in repr(data) and "hash" not in repr(data)
+
+
+def test_responses_named_after_a_person_lose_the_name_also_where_an_import_adds_them_meanwhile(
+    store, study, ann, monkeypatch
+):
+    def names() -> list[str]:
+        with store.engine.connect() as connection:
+            query = select(ResponseRow.source).where(ResponseRow.source.is_not(None)).order_by(ResponseRow.id)
+            return list(connection.execute(query).scalars())
+
+    def named_and_then_one_more(connection, study_id, name):
+        found = named_after(connection, study_id, name)
+        if not added:
+            added.append(store.import_rows(study_id, [ImportRow(9, "p 9", "late", "other", source_a="Ann")]))
+        return found
+
+    added = []
+    store.import_rows(
+        study.id,
+        [ImportRow(n, f"p {n}", "a", "b", source_a="Ann" if n else "Anna", source_b="model x") for n in range(3)],
+    )
+    monkeypatch.setattr("db.departures.named_after", named_and_then_one_more)
+    gone = store.forget_user(ann.id, fewest={"graph": 10, "full": 10}).gone
+    assert gone["sources"] == 2 and added
+    assert sorted(names()) == ["Anna", *["model x"] * 3, *[f"person {ann.id}"] * 3]

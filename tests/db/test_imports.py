@@ -11,7 +11,7 @@ from itertools import count, islice
 from threading import Thread
 
 import pytest
-from sqlalchemy import insert, select, text
+from sqlalchemy import Connection, insert, select, text
 from sqlalchemy.engine import make_url
 
 from copl_core.records import LEFT, Choice, CoplError, ImportRow
@@ -20,6 +20,7 @@ from db.engine import make_engine
 from db.import_models import UnfinishedRow
 from db.imports import AT_ONCE
 from db.models import LabelRow, PairRow, TaskRow, UserRow
+from db.staged_rows import StagedRows
 from db.store import SqlStore
 from db.study_models import PinRow
 from db.unfinished import shown
@@ -306,24 +307,45 @@ def test_answers_stay_and_pairs_stay_open_where_somebody_is_forgotten_whose_labe
 
 @postgres
 def test_an_import_and_a_departure_that_wait_for_each_other_end_in_the_departure(store, birds, cem, monkeypatch):
-    monkeypatch.setattr("db.imports.CHUNK", 100)
     patient = {"options": "-c lock_timeout=60s -c deadlock_timeout=60s"}  # so that the import finds out first
     other = SqlStore(make_engine(make_url(url_of(store)).update_query_dict(patient).render_as_string(False)))
     leaves = Thread(target=other.forget_user, args=(cem.id,), kwargs={"fewest": {"graph": 10, "full": 10}})
+    move = StagedRows.move
 
-    def rows() -> Iterator[ImportRow]:
-        yield ImportRow(0, "prompt 0", "answer 0", "other 0", Choice.TIE, "Cem")
-        yield from file()
+    def move_and_meet(made: StagedRows, connection: Connection) -> None:
+        move(made, connection)
         leaves.start()
-        with store.engine.connect() as connection:
-            while not connection.execute(text("select 1 from pg_locks where not granted")).all():
+        with store.engine.connect() as watching:
+            while not watching.execute(text("select 1 from pg_locks where not granted")).all():
                 pass
 
+    monkeypatch.setattr(StagedRows, "move", move_and_meet)
+    rows = [ImportRow(0, "prompt 0", "answer 0", "other 0", Choice.TIE, "Cem"), *file()]
     with pytest.raises(CoplError, match="has changed while the file was read.*import it again"):
-        store.import_rows(birds.id, rows())
+        store.import_rows(birds.id, rows)
     leaves.join()
     other.close()
     assert store.left_users(birds.id) == [cem.id] and raw_labels(store) == 0
+
+
+@postgres
+def test_while_a_file_is_read_its_import_is_in_no_transaction_that_makes_the_server_keep_old_rows(
+    store, birds, ann, answer, four_pairs
+):
+    holding = text(
+        "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid() "
+        "and backend_type = 'client backend' and (backend_xid is not null or backend_xmin is not null)"
+    )
+    found = []
+
+    def rows() -> Iterator[ImportRow]:
+        for i, row in enumerate(file()):
+            if i in (AT_ONCE + 2, 400):
+                with store.engine.connect() as connection:
+                    found.append(connection.execute(holding).scalar_one())
+            yield row
+
+    assert store.import_rows(birds.id, rows()).labels_new == LABELS and found == [0, 0]
 
 
 @sqlite

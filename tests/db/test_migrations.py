@@ -274,6 +274,7 @@ def test_the_queries_of_every_click_use_their_partial_indexes(of_version_0001):
             ("select id from task where user_id = 1 and state = 'open'", "ix_task_open_user"),
             (f"select id from user where study_id = 1 and kind = 'model' and ({IS_APART})", "ix_user_apart"),
             (f"select id from label where study_id = 1 and ({IS_SETTLED})", "ix_label_settled"),
+            ("select id from label where successor_id = 1", "ix_label_successor"),
             (f"select name, kind from user where study_id = 1 and {LOOK} = 'ann'", "ix_user_look"),
             (
                 f"select name, kind from user where study_id = 1 and ({IS_BEYOND_ASCII['sqlite']})",

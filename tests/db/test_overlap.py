@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
 from copl_core.records import Choice, ImportRow, Kind
 from copl_core.study_settings import AssignmentSettings
@@ -17,6 +18,8 @@ from db.models import LabelRow, PairRow
 from db.overlap import _ANNOTATORS, _ON_PAIR, _RECOUNT
 from db.store import SqlStore
 from db.transactions import study_row
+from tests.db.test_races import url_of
+from tests.kills import Watch, killed_at
 
 
 @pytest.fixture
@@ -124,6 +127,52 @@ def test_turning_the_overlap_on_counts_what_is_there(store, study, overlap, answ
     assert ids(store.available_pairs(ben.id).pairs) == ids(four_pairs)[2:]  # one labelled, one on a screen
     store.set_assignment(study.id, AssignmentSettings())
     assert ids(store.available_pairs(ben.id).pairs) == ids(four_pairs)
+
+
+def test_only_a_new_overlap_counts_every_pair_again(store, study, overlap, answer, four_pairs, ann):
+    answer(ann.id, four_pairs[0][0], Choice.LEFT)
+    overlap(3)
+    with writing(store.engine) as connection:  # a mark to see who counts
+        connection.execute(update(PairRow).values(n_annotators=7))
+    store.set_assignment(study.id, AssignmentSettings(overlap=2, daily_goal=40))
+    assert counters(store) == [7] * 4
+    store.set_assignment(study.id, AssignmentSettings())
+    assert counters(store) == [7] * 4
+    overlap(2)
+    assert_counters_are_right(store, study)
+
+
+def test_an_overlap_that_is_set_by_a_process_that_is_killed_counts_every_pair_all_the_same(
+    store, study, answer, four_pairs, ann, ben
+):
+    for user in (ann, ben):
+        answer(user.id, four_pairs[0][0], Choice.LEFT)
+    answer(ann.id, four_pairs[1][0], Choice.LEFT)
+
+    def act(watch: Watch) -> None:
+        own = SqlStore(make_engine(url_of(store)))
+        watch(own.engine)
+        own.set_assignment(study.id, AssignmentSettings(overlap=2))
+
+    for number in count(1):
+        killed = killed_at(number, act)
+        store.end_killed_imports()
+        if store.assignment_settings(study.id).overlap is None:
+            assert killed
+            continue
+        assert_counters_are_right(store, study)
+        assert counters(store) == [2, 1, 0, 0]
+        if not killed:
+            break
+        store.set_assignment(study.id, AssignmentSettings())
+        with writing(store.engine) as connection:
+            connection.execute(update(PairRow).values(n_annotators=0))
+    assert number > 5
+
+
+def counters(store) -> list[int]:
+    with reading(store.engine) as connection:
+        return list(connection.execute(select(PairRow.n_annotators).order_by(PairRow.id)).scalars())
 
 
 def test_users_who_ask_at_once_share_the_slots(store, study, overlap, four_pairs):
