@@ -26,7 +26,7 @@ from copl_core.records import CoplError, StoreUnavailable
 from db.backups import alone, back_up_before
 from db.collector import without_collections
 
-HEAD = "0031"  # the newest migration; written here so that a start does not load Alembic to find it
+HEAD = "0032"  # the newest migration; written here so that a start does not load Alembic to find it
 BUSY_SECONDS = 30.0
 LOCK_SECONDS = 3.0  # on PostgreSQL: a row that is locked elsewhere costs somebody who labels so long, and a sentence
 _LOOK_SECONDS = 0.002  # between two looks whether SQLite's lock is free
